@@ -7,7 +7,7 @@ use keyturn_api::time::from_kubernetes;
 
 use super::revision::audit_settings;
 
-/// Maximum time that a new host is left without an image audit, so that people can finish setting it up.
+/// Maximum delay of the first image audit after the creation of a host. Meanwhile people can finish setting it up.
 const FIRST_AUDIT: TimeDelta = TimeDelta::minutes(15);
 
 /// Time of the next image audit that needs a run of its own. `None` if images are audited only together with other
@@ -16,7 +16,9 @@ pub fn audit_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTim
     [configurations_due(host, status), layers_due(host, status)].into_iter().flatten().min()
 }
 
-/// Time at which the files of the layers are read next: once in every interval, no matter what other runs read.
+/// Time of the next run that reads the files of the images' layers: one interval after the last such run, or at once if
+/// there was none with these settings. `None` if the host does not ask for it, has no interval, or has no image audit
+/// yet.
 pub(super) fn layers_due(host: &DockerHost, status: &DockerHostStatus) -> Option<DateTime<Utc>> {
     let audit = host.spec.audit.as_ref().filter(|audit| audit.layers)?;
     let interval = audit.interval.as_ref()?.to_delta()?;

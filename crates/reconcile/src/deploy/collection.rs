@@ -24,7 +24,8 @@ pub struct About {
 }
 
 impl About {
-    /// True when the host was asked for this incident and secret before, possibly with another time window.
+    /// True when this entry of a host's status is about the same incident and secret, possibly with another time
+    /// window.
     pub fn is_that_of(&self, known: &HostAccessLog) -> bool {
         known.incident_uid == self.incident_uid && known.secret == self.secret
     }
@@ -42,14 +43,13 @@ pub struct Collection {
 }
 
 impl Collection {
-    /// Returns a hash of the window and the script. It identifies a collection as a revision identifies
-    /// versions and the script that deploys them.
+    /// Returns the revision of the collection: a hash of the incident's UID, the secret, the window and the script.
     pub fn revision(&self) -> String {
         let About { incident_uid, secret, since, until, .. } = &self.about;
         short_hash(&["collect", incident_uid, secret, &since.to_string(), &until.to_string(), &self.script])
     }
 
-    /// True when the lines of the whole window were collected, so that nothing is left to ask for.
+    /// True when the host's status shows that the lines of the whole window were collected.
     pub fn is_done(&self, known: &[HostAccessLog]) -> bool {
         self.known(known).is_some_and(|known| {
             known.found.is_some()
@@ -58,7 +58,7 @@ impl Collection {
         })
     }
 
-    /// The time of the next retry, if the last attempt failed.
+    /// Time of the next retry. `None` if the last attempt of this revision did not fail, or if there was none.
     pub fn retry_at(&self, known: &[HostAccessLog]) -> Option<DateTime<Utc>> {
         let known = self.known(known).filter(|known| known.revision == self.revision())?;
         known.retry_after.as_ref().map(from_kubernetes)

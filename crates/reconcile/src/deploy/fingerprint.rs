@@ -17,7 +17,7 @@ pub struct Fingerprint {
     pub key: String,
     /// HMAC-SHA256 of the value under the key.
     pub mac: String,
-    /// The same for the value without its trailing newlines, if it has any: env files cannot hold trailing newlines.
+    /// The same for the value without its trailing newlines, which env files cannot hold; `None` if the value has none.
     pub trimmed_mac: Option<String>,
 }
 

@@ -40,17 +40,17 @@ pub const MODE: &str = "keyturn.dev/mode";
 pub const REVISION: &str = "keyturn.dev/revision";
 /// Annotation with the number of this attempt of the revision, from 1.
 pub const ATTEMPT: &str = "keyturn.dev/attempt";
-/// Generation of the DockerHost that the Job was made from.
+/// Annotation with the generation of the DockerHost from which the Job was made.
 pub const GENERATION: &str = "keyturn.dev/generation";
-/// Hash of the endpoint and compose project that the Job deploys to.
+/// Annotation with the hash of the endpoint and compose project that the Job is for.
 pub const TARGET: &str = "keyturn.dev/target";
-/// Hash of the DockerHost's `audit`, which says how the images are searched for secrets.
+/// Annotation with the hash of `spec.audit` of the DockerHost: the settings of the search for secrets in images.
 pub const AUDIT: &str = "keyturn.dev/audit";
-/// `true` when the run reads the files of the images' layers, else `false`.
+/// Annotation: `true` when the run reads the files of the images' layers, else `false`.
 pub const LAYERS: &str = "keyturn.dev/layers";
-/// One line `<path>=<version>@<seconds since 1970>` for each parameter.
+/// Annotation with one line `<path>=<version>@<seconds since 1970>` for each parameter. The time is that of its value.
 pub const PARAMETERS: &str = "keyturn.dev/parameters";
-/// Incident, secret and window that a collection is for, as JSON.
+/// Annotation with the incident, secret and window that a collection is for, as JSON. Other runs do not have it.
 pub const ABOUT: &str = "keyturn.dev/about";
 /// Annotation that a Job gets when it has ended and the Secret with its task was deleted.
 pub const TASK_DELETED: &str = "keyturn.dev/task-deleted";
@@ -59,22 +59,24 @@ pub const CONTAINER: &str = "deploy-host";
 
 const DEPLOY_TIMEOUT_SECONDS: u64 = 15 * 60;
 const VERIFY_TIMEOUT_SECONDS: u64 = 2 * 60;
-/// Time for scheduling, pulling the image, connecting, and reading the containers, added to the timeouts of the scripts
-/// and the time of the image audit. When the deadline passes, Kubernetes deletes the running pod and its report may be
-/// lost, so the process must have given up long before.
+/// Part of a Job's deadline for scheduling, pulling the image, connecting, and reading the containers. The other parts
+/// are twice the timeouts of the scripts, and the time of the image audit. When the deadline passes, Kubernetes deletes
+/// the running pod, and its report may be lost. So the process must have given up long before.
 const DEADLINE_SLACK_SECONDS: u64 = 10 * 60;
 /// Number of retries of the pod, for failures that may pass within moments. The reconciler retries after longer
 /// failures.
 const MORE_PODS: i32 = 2;
-/// Time for which an ended Job is kept, so that people can read its log. The status has the result long before.
+/// Time in seconds for which an ended Job is kept, so that people can read its log. The status of the DockerHost has
+/// the result long before.
 const KEEP_SECONDS: i32 = 24 * 60 * 60;
 /// User id `nonroot` of distroless images.
 const USER: i64 = 65532;
-/// File mode of the keys. The group may read them, since the kubelet gives the files to root and to the group `fsGroup`.
+/// File mode of the task and the SSH keys in the pod. The group may read them, since the kubelet makes root the owner
+/// of the files and `fsGroup` their group.
 const KEY_MODE: i32 = 0o440;
 const MAX_NAME: usize = 63;
 
-/// Settings of an operator that apply to every Job.
+/// Settings of the controller that apply to every Job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobTemplate {
     /// keyturn's own image.
@@ -162,8 +164,9 @@ fn seconds(duration: Option<&Duration>, default: u64) -> u64 {
     duration.and_then(Duration::to_delta).and_then(|d| u64::try_from(d.num_seconds()).ok()).unwrap_or(default)
 }
 
-/// Returns the name of the Job: a DNS label of host, revision, mode and attempt. Two controllers that decide the same
-/// create the same Job. A host name that is too long is cut, and a hash keeps such names apart.
+/// Returns the name of the Job: a DNS label made of host, revision, mode and attempt. Two controllers that decide on
+/// the same run use the same name, so only one Job is created. A host name that is too long is cut, and a hash of the
+/// whole name is added.
 pub fn job_name(host: &str, revision: &str, mode: RunMode, attempt: i32) -> String {
     let mode = match mode {
         RunMode::Deploy => 'd',
@@ -249,8 +252,9 @@ pub fn task_secret_of(job: &Job) -> Option<&str> {
     task.secret.as_ref()?.secret_name.as_deref()
 }
 
-/// The name contains a hash of the task, whose fingerprint keys are new every time. So a Secret that an interrupted start
-/// left behind never has the same name, and does not have to be checked.
+/// Returns the name of the Secret with the task. It contains a hash of the task, and the fingerprint keys in a task are
+/// new every time. So a Secret that an interrupted start left behind never has the same name, and does not have to be
+/// checked.
 fn task_secret_name(job: &str, task: &Task) -> String {
     let json = serde_json::to_vec(task).expect("a task has string keys only");
     format!("{job}-{}", hex::encode(&digest(&SHA256, &json).as_ref()[..4]))
@@ -312,8 +316,9 @@ fn annotations(host: &DockerHost, run: &Run) -> BTreeMap<String, String> {
     annotations
 }
 
-/// Makes an object owned by the DockerHost, so that Kubernetes deletes both together. The reference does not set
-/// `blockOwnerDeletion`, which needs a further permission in clusters that check owner references.
+/// Returns the reference that makes the DockerHost the owner of an object. Kubernetes deletes the object when its owner
+/// is deleted. The reference does not set `blockOwnerDeletion`, which needs a further permission in clusters that check
+/// owner references.
 fn controlled_by(host: &DockerHost) -> OwnerReference {
     OwnerReference {
         api_version: DockerHost::api_version(&()).into_owned(),
@@ -333,8 +338,8 @@ pub fn is_controlled_by(job: &Job, host: &DockerHost) -> bool {
         .any(|owner| owner.kind == DockerHost::kind(&()) && Some(&owner.uid) == host.metadata.uid.as_ref())
 }
 
-/// Failures that another pod cannot fix end the Job. Failures that may pass within moments get another pod. An eviction
-/// does not count as a failure.
+/// The Job's rules for a failed pod. A failure that another pod cannot fix ends the Job. After a failure that may pass
+/// within moments, Kubernetes starts another pod. An eviction does not count as a failure.
 fn pod_failure_policy() -> PodFailurePolicy {
     let finals = RunResult::ALL.iter().filter(|result| ends_the_job(**result));
     let mut final_codes: Vec<i32> = finals.map(|result| exit_code(*result)).collect();

@@ -2,11 +2,11 @@
 //! pure: they depend on what the ManagedSecrets want, what the host has proven, and the time.
 //!
 //! There are three kinds of run. A deployment changes the host: it runs the user's script, then compares. A
-//! verification only compares. A collection reads logs for an incident; it starts when nothing else is to be done, and
+//! verification only compares. A collection reads logs for an incident; it starts only if no other run can start, and
 //! is stopped when a deployment could start.
 //!
-//! Nothing is deployed without evidence. If no rotation waits for its hosts, a verification comes first, and a
-//! deployment follows only when containers were seen not to run what keyturn published.
+//! Nothing is deployed without evidence. If no rotation waits for its hosts, a verification comes first. A deployment
+//! follows only if the verification did not confirm the versions that keyturn published.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::docker_host::{DockerHostStatus, HostParameter, HostRun, Proof, RunMode};
@@ -22,7 +22,7 @@ use super::collection::Collection;
 use super::revision::revision;
 use super::wish::{Arrival, Wish};
 
-/// Secrets that are published one after another delay a deployment by at most this many times the coalescing wait.
+/// Maximum delay of a deployment by secrets that are published one after another, as a multiple of [`Input::coalesce`].
 const LONGEST_WAIT: i32 = 4;
 
 /// Maximum number of log collections in the status of a host; the schema allows no more.
@@ -41,7 +41,7 @@ pub struct Input<'a> {
     pub collections: &'a [Collection],
     /// All DockerHosts of the namespace.
     pub hosts: &'a [DockerHost],
-    /// Every existing Job of the host, as a run.
+    /// The runs of all Jobs of the host that still exist.
     pub tried: &'a [HostRun],
     /// The verdict of the RotationGrants about the host's endpoints.
     pub verdict: Verdict,
@@ -62,7 +62,7 @@ pub enum WindowGate {
     Open,
     /// No window is open; the next one opens at this time.
     OpensAt(DateTime<Utc>),
-    /// The windows cannot be read, or none of them ever opens.
+    /// The windows cannot be read, or none of them ever opens. The text is the reason.
     Unusable(String),
 }
 
@@ -97,9 +97,10 @@ pub struct Run {
     pub mode: RunMode,
     /// Hash of the versions and the deploy script, or [`Collection::revision`]; 16 hexadecimal digits.
     pub revision: String,
-    /// One more than the highest known attempt of this revision.
+    /// Number of this attempt: one more than the highest known attempt of this mode and revision.
     pub attempt: i32,
-    /// All parameters that are published for the host, by path.
+    /// The parameters that are published for the host, by path, without versions that somebody else wrote. Empty in a
+    /// collection.
     pub parameters: Vec<Wish>,
     /// The parameters and other causes that made the run necessary, for people.
     pub because: Vec<String>,
@@ -116,12 +117,12 @@ pub struct Hold {
     pub trouble: Trouble,
     /// Time of the next check; `None` to wait until something changes.
     pub until: Option<DateTime<Utc>>,
-    /// True when the hold lasts only moments, so that a verification is not worth starting meanwhile.
+    /// True when the hold is short. Then no verification and no collection is started meanwhile.
     pub brief: bool,
 }
 
 impl Hold {
-    /// Creates a hold that ends without a person.
+    /// Creates a hold that may end without a person.
     fn new(reason: Reason, message: String) -> Self {
         Self { trouble: Trouble::passing(reason, message), until: None, brief: false }
     }
@@ -201,8 +202,9 @@ pub fn decide(input: &Input) -> Decision {
     }
 }
 
-/// A Job whose pod cannot start, and whose spec has changed since, is deleted: it blocks the run that would repair the
-/// host. A Job that collects logs never delays a deployment.
+/// Decides whether to wait for a running Job or to delete it. It is deleted if its pod cannot start and the
+/// DockerHost's spec has changed since, because it blocks the run that would repair the host. A Job that collects logs
+/// is deleted as soon as a deployment could start.
 fn watch(input: &Input, status: &DockerHostStatus, run: &HostRun) -> Decision {
     let chains = [BEFORE_ANY_RUN, BEFORE_A_DEPLOYMENT];
     let could_deploy = || {
@@ -223,8 +225,9 @@ fn first_hold(input: &Input, run: &Run, chains: &[&[Check]]) -> Option<Hold> {
     chains.iter().flat_map(|chain| chain.iter()).find_map(|check| check(input, run))
 }
 
-/// Returns the run of this mode if something needs one. It covers all parameters that are published for the host, so
-/// that one run serves everything that is unproven, and the script can pin every version.
+/// Returns the run of this mode; `None` if nothing needs one. The run covers all parameters that are published for the
+/// host, except versions that somebody else wrote. So one run serves everything that is unproven, and the script can
+/// pin every version.
 fn candidate(input: &Input, status: &DockerHostStatus, mode: RunMode) -> Option<Run> {
     let parameters: Vec<Wish> =
         input.wishes.iter().filter(|wish| wish.origin != Origin::Foreign).cloned().collect();
@@ -260,7 +263,8 @@ fn candidate(input: &Input, status: &DockerHostStatus, mode: RunMode) -> Option<
     })
 }
 
-/// Returns the first collection that is not done and that may be retried now.
+/// Returns the run of the first collection that is not done, that may be tried now, and that has room in the host's
+/// status.
 fn collection(input: &Input, status: &DockerHostStatus) -> Option<Run> {
     let known = &status.access_logs;
     let open = input.collections.iter().find(|wanted| {
@@ -315,7 +319,8 @@ pub fn need(wish: &Wish, known: Option<&HostParameter>) -> Need {
     if needed == Need::Nothing && stale { Need::Verify } else { needed }
 }
 
-/// The entry of the host's status about the version that is published.
+/// Returns the entry of the host's status about the published version of a parameter; `None` if no run has reported on
+/// it.
 pub fn known<'a>(status: &'a DockerHostStatus, wish: &Wish) -> Option<&'a HostParameter> {
     let speaks_of_it = |known: &&HostParameter| {
         known.path == wish.path
@@ -325,7 +330,8 @@ pub fn known<'a>(status: &'a DockerHostStatus, wish: &Wish) -> Option<&'a HostPa
     status.parameters.iter().find(speaks_of_it)
 }
 
-/// After a failed run of the same revision it is not known whether the product works, even if every version is proven.
+/// Returns the cause for another verification if the last run had this revision and failed. After such a failure it is
+/// not known whether the product works, even if every version is proven.
 fn the_last_run_failed(status: &DockerHostStatus, revision: &str) -> Option<String> {
     let last = status.last_run.as_ref().filter(|run| run.revision == revision && run.failures > 0)?;
     Some(format!("the failure of run {}", last.job))
@@ -362,8 +368,9 @@ fn the_grants_only_observe(input: &Input, run: &Run) -> Option<Hold> {
     ))
 }
 
-/// A failure counts only for the revision and the spec that it happened with. A new rotation or an edit starts without
-/// backoff, and so does a preflight that was requested after the failure.
+/// Holds a run until the retry time after its last failure. The failure counts only for the same mode, revision and
+/// spec. So a new rotation or an edit starts without backoff. A preflight that was requested after the failure starts
+/// without backoff, too.
 fn the_same_run_failed_a_moment_ago(input: &Input, run: &Run) -> Option<Hold> {
     let last = last_failure(input.host, run.mode, &run.revision)?;
     let ended = last.finished_at.as_ref().map(from_kubernetes);
@@ -375,7 +382,8 @@ fn the_same_run_failed_a_moment_ago(input: &Input, run: &Run) -> Option<Hold> {
     (!asked_since && input.now < retry).then(|| Hold::new(Reason::BackingOff, message).until(retry))
 }
 
-/// The last run of this mode, if it failed with this revision and spec.
+/// Returns the last deployment, or for other modes the last run. `None` unless it had this mode, this revision and the
+/// present spec, and failed.
 pub fn last_failure<'a>(host: &'a DockerHost, mode: RunMode, revision: &str) -> Option<&'a HostRun> {
     let status = host.status.as_ref()?;
     let last = if mode == RunMode::Deploy { &status.last_deploy } else { &status.last_run };
@@ -387,7 +395,8 @@ pub fn last_failure<'a>(host: &'a DockerHost, mode: RunMode, revision: &str) -> 
     })
 }
 
-/// After a passed preflight a rotation may begin. So a preflight passes only if a deployment could follow it.
+/// Holds a preflight while `deploy.after` names a missing host or is a circle. After a preflight has passed, a rotation
+/// may begin, and its deployment could not start.
 fn the_deployment_that_it_prepares_could_not_start(input: &Input, run: &Run) -> Option<Hold> {
     let is_a_preflight =
         run.mode == RunMode::Verify && run.parameters.iter().any(|wish| wish.preflight.is_some());
@@ -468,8 +477,8 @@ fn the_window_is_closed_and_no_rotation_waits(input: &Input, run: &Run) -> Optio
     }
 }
 
-/// A container that starts after the change of a role and before the publication would get a password that does not
-/// work.
+/// Holds a deployment while a rotation changes the password of a role in place. A container that starts after the
+/// change and before the publication would get a password that does not work.
 fn a_role_is_being_changed_in_place(input: &Input, run: &Run) -> Option<Hold> {
     if is_urgent(run) {
         return None;
@@ -484,8 +493,8 @@ fn a_role_is_being_changed_in_place(input: &Input, run: &Run) -> Option<Hold> {
 }
 
 /// Secrets that are rotated together are deployed together. The wait counts from the start of their rotations,
-/// including the rotation that waits for this deployment, and not from the first check. So a restart neither lengthens
-/// nor skips the wait.
+/// including the rotation that waits for this deployment, and not from the first check. So a restart of the controller
+/// neither lengthens nor skips the wait.
 fn another_secret_is_about_to_be_published(input: &Input, run: &Run) -> Option<Hold> {
     if waits_for_no_host(run) {
         return None;
@@ -541,19 +550,20 @@ fn another_host_of_the_same_secrets_deploys(input: &Input, run: &Run) -> Option<
     None
 }
 
-/// True when the run replaces a value that somebody may be using. Then hosts wait neither for each other nor for other
-/// secrets.
+/// True when the run replaces a value that an incident suspects and that somebody may be using. Then hosts wait neither
+/// for each other nor for other secrets.
 pub fn is_urgent(run: &Run) -> bool {
     run.parameters.iter().any(|wish| wish.urgent && wish.rotation_since.is_some())
 }
 
-/// True when the run is urgent, or when a role that is changed in place already has its new password, so that the host
-/// has no working one. Such a run waits neither for other hosts nor for secrets that could be deployed with it.
+/// True when the run is urgent, or when a role that is changed in place already has its new password. In the second
+/// case the host has no working password. Such a run waits neither for other hosts nor for secrets that could be
+/// deployed with it.
 fn waits_for_no_host(run: &Run) -> bool {
     is_urgent(run) || run.parameters.iter().any(|wish| wish.in_place && wish.rotation_since.is_some())
 }
 
-/// The start of the first rotation that waits for this run.
+/// Returns the start of the earliest rotation that waits for this run; `None` if none waits.
 fn since(run: &Run) -> Option<DateTime<Utc>> {
     run.parameters.iter().filter_map(|wish| wish.rotation_since).min()
 }

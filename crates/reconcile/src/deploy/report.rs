@@ -37,7 +37,7 @@ pub struct Report {
     pub outcome: RunResult,
     /// Text for a person: what happened and what to do. It never holds a value or output of the scripts.
     pub message: String,
-    /// Exit code of the script that failed.
+    /// Exit code of the script that failed; `None` if no script failed or its exit code is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script_exit: Option<i32>,
     /// True when the verify script passed and no container is in a restart loop, no matter what the comparison showed.
@@ -87,7 +87,7 @@ pub struct LogsReport {
 }
 
 impl LogsReport {
-    /// Removes one line from the middle of the excerpt. Returns false when no line is left.
+    /// Removes one line from the middle of the excerpt. Returns false if there was no line to remove.
     pub fn pop(&mut self) -> bool {
         if self.first.len() > self.last.len() {
             return self.first.pop().is_some();
@@ -119,13 +119,13 @@ pub struct ImagesReport {
     /// Number of findings that are left out, since the report has no room for them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: usize,
-    /// The reason why not every image could be audited.
+    /// The reason why not every image could be audited; `None` if all were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
     /// Result of reading the files of the layers, if this run did so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<LayersReport>,
-    /// The beginnings of the IDs of all images ([`short_id`]), if other runs read the layers.
+    /// The beginnings of the IDs of all images ([`short_id`]). Empty unless other runs of the host read the layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<String>,
     /// The images with findings.
@@ -138,7 +138,7 @@ pub struct ImagesReport {
 pub struct LayersReport {
     /// Number of files that were read, of all images together.
     pub files: u64,
-    /// The reason why not every file could be read.
+    /// The reason why not every file could be read; `None` if all were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
@@ -204,7 +204,7 @@ impl TryFrom<String> for ReportFinding {
 /// The part that this Job has in the run of the deploy script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeployKind {
-    /// The script was started for this Job, by this pod, or by an earlier pod or connection that was lost.
+    /// The script was started for this Job: by this pod, or before a pod or connection of this Job was lost.
     Started,
     /// The script was already running for another Job of the same revision; this Job waited for its end.
     Attached,

@@ -6,9 +6,9 @@ use keyturn_api::docker_host::DockerHostSpec;
 
 use super::wish::Wish;
 
-/// Returns the revision: 16 hexadecimal digits that identify a set of versions and the script that deploys them. It needs
-/// no counter, since the same set always has the same revision. Each version counts together with the time at which its
-/// value was made, since a parameter that was deleted and created again repeats its version numbers.
+/// Returns the revision: 16 hexadecimal digits that identify a set of versions and the script that deploys them. It
+/// needs no counter, since the same set always has the same revision. The hash includes the time at which each value
+/// was made: a parameter that was deleted and created again repeats its version numbers.
 pub fn revision(parameters: &[Wish], script: &str) -> String {
     let line = |wish: &Wish| format!("{}={}@{}", wish.path, wish.version, wish.published_at.timestamp());
     let mut lines: Vec<String> = parameters.iter().map(line).collect();
@@ -16,7 +16,7 @@ pub fn revision(parameters: &[Wish], script: &str) -> String {
     short_hash(&[&lines.join("\n"), script])
 }
 
-/// Hash of the endpoint and the compose project. A proof is about the containers of this target and about no others.
+/// Hash of the endpoint, the jump host and the compose project. A proof counts only for the containers of this target.
 pub fn target(spec: &DockerHostSpec) -> String {
     let jump = spec.ssh.jump.as_ref().map(|jump| format!("{}:{}", jump.host, jump.port.unwrap_or(22)));
     short_hash(&[
@@ -32,7 +32,8 @@ pub fn audit_settings(spec: &DockerHostSpec) -> String {
     short_hash(&[&text])
 }
 
-/// Hashes the parts, joined by a zero byte. No part contains that byte, so two different lists never give the same input.
+/// Returns the first 16 hexadecimal digits of the SHA-256 of the parts, joined by a zero byte. No part contains that
+/// byte, so two different lists never give the same input.
 pub(super) fn short_hash(parts: &[&str]) -> String {
     hex::encode(&digest(&SHA256, parts.join("\0").as_bytes()).as_ref()[..8])
 }

@@ -57,7 +57,7 @@ pub struct Task {
     /// Settings of the search for secrets in the images that the containers run; `None` for no search.
     #[serde(default)]
     pub audit: Option<TaskAudit>,
-    /// The log lines to collect, in a collection.
+    /// The log lines to collect; `None` if the run is not a collection.
     #[serde(default)]
     pub collection: Option<TaskCollection>,
 }
@@ -142,6 +142,6 @@ pub struct TaskParameter {
     pub key: String,
     /// HMAC-SHA256 of the value under that key, 64 hexadecimal digits.
     pub mac: String,
-    /// The same for the value without its trailing newlines, if it has any: env files cannot hold trailing newlines.
+    /// The same for the value without its trailing newlines, which env files cannot hold; `None` if the value has none.
     pub trimmed_mac: Option<String>,
 }

@@ -32,13 +32,13 @@ pub struct Wish {
     pub region: Option<String>,
     /// Start of the rotation that waits for the secret's hosts; `None` while none waits.
     pub rotation_since: Option<DateTime<Utc>>,
-    /// Time at which a rotation requested a check of the host before it starts (preflight). Older proofs do not count for
-    /// it.
+    /// Time at which the secret requested a preflight, the check of its hosts before a rotation starts. Older proofs do
+    /// not count for it. `None` if no preflight is requested.
     pub preflight: Option<DateTime<Utc>>,
     /// Names of the DockerHosts in the secret's spec.
     pub hosts: Vec<String>,
-    /// True when the secret has a role that is changed in place: its hosts have no working password until they are deployed
-    /// to.
+    /// True when rotations change the password of the secret's only role. After the change, a host has no working
+    /// password until it is deployed to.
     pub in_place: bool,
     /// True while an incident about the secret is not contained: somebody may be using the value that this version
     /// replaces.
@@ -57,16 +57,17 @@ impl Wish {
 pub struct Arrival {
     /// Name of the ManagedSecret.
     pub secret: String,
-    /// Start of its rotation, or of the check of the hosts before it. If nothing is published yet, the creation of the
-    /// object.
+    /// Start of its rotation, or of the preflight before the rotation. If there is neither and nothing is published
+    /// yet, the creation time of the object.
     pub since: DateTime<Utc>,
-    /// Time until which deployments of other secrets are held. It is set while the password of a role is being changed and
-    /// is not published yet: a container that starts meanwhile would get a password that does not work.
+    /// Time until which deployments of other secrets are held; `None` if they are not. It is set while the password of
+    /// a role is being changed and is not published yet: a container that starts meanwhile would get a password that
+    /// does not work.
     pub holds_until: Option<DateTime<Utc>>,
 }
 
-/// Maximum time that a role which is changed in place holds deployments of other secrets. Install and Promote normally
-/// follow each other at once, but a fault between them may last.
+/// Maximum time for which the change of a role's password in place holds deployments of other secrets. Install and
+/// Promote normally follow each other at once, but a fault between them may last.
 const LONGEST_HOLD: TimeDelta = TimeDelta::minutes(5);
 
 /// True when the secret has to run on this host: its spec names the host, or a rotation in progress still includes the
@@ -138,8 +139,9 @@ fn variables(named: Option<&HostRef>, secret: &ManagedSecret, path: &str) -> Vec
     }
 }
 
-/// Returns the usual variable name for a path segment. `db-password` and `spring.datasource.password` are not valid names;
-/// people who export such a value write capitals and `_`.
+/// Returns the usual variable name for a path segment: the segment itself if it has only letters, digits and `_`. Names
+/// such as `db-password` and `spring.datasource.password` are not valid for a variable; people then write capitals and
+/// `_`.
 fn usual_variable(segment: &str) -> String {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if segment.chars().all(is_allowed) {
@@ -161,23 +163,23 @@ pub fn arrivals(host: &str, secrets: &[ManagedSecret]) -> Vec<Arrival> {
         .collect()
 }
 
-/// Time until which the secret holds deployments of others: from before the password of its role is changed until that
-/// password is published, or until the role has its old password again. A failed change leaves the role as it was, so
-/// nothing is held.
+/// Time until which the secret holds deployments of other secrets; `None` if it does not. It holds them from before the
+/// password of its role is changed until that password is published, or until the role has its old password again. A
+/// failed change leaves the role as it was, so it holds nothing.
 pub fn holds_until(secret: &ManagedSecret) -> Option<DateTime<Utc>> {
     let rotation =
         secret.status.as_ref().and_then(|s| s.rotation.as_ref()).filter(|_| is_in_place(secret))?;
     let installed_at = rotation.installed_at.as_ref().map(from_kubernetes);
-    // The rotation before a rollback may have changed the role, so a failed rollback holds too.
+    // The rotation before a rollback may have changed the role, so a failed rollback holds deployments, too.
     let has_failed = rotation.attempts > 0 && installed_at.is_none() && rotation.trigger != Trigger::RollBack;
     // Before the first value is published, no container uses the role.
     let holds = leaves_the_published(rotation) && rotation.trigger != Trigger::Missing && !has_failed;
     holds.then(|| installed_at.unwrap_or(from_kubernetes(&rotation.started_at)) + LONGEST_HOLD)
 }
 
-/// True when a value other than the published one works, or soon will. This includes a role whose new password SSM
-/// refused permanently, until a rollback has restored the previous password. The status first shows such a rollback as
-/// step Abort.
+/// True when a value other than the published one works, or soon will. It stays true after SSM has refused the new
+/// password of a role permanently, until a rollback has restored the previous password. The status first shows such a
+/// rollback as step Abort.
 fn leaves_the_published(rotation: &RotationStatus) -> bool {
     let is_taken_back = || rotation.installed_at.is_some() || rotation.trigger == Trigger::RollBack;
     is_unpublished(rotation.step) || rotation.step == Step::Abort && is_taken_back()

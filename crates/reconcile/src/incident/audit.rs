@@ -1,8 +1,9 @@
 //! The CloudTrail search of an incident, as its status holds it: the progress, and the callers that were found. The
 //! functions are pure: the caller passes in every answer.
 //!
-//! Everything that a later pass or another leader needs is in the incident's status. Events younger than CloudTrail's
-//! delay are counted as `recent`. The next reading counts them again, so that none is missed or counted twice.
+//! Everything that a later pass, or another replica of the controller, needs is in the incident's status. Events
+//! younger than CloudTrail's delay are counted as `recent`. The next reading counts them again, so that none is missed
+//! or counted twice.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyturn_api::SecretIncident;
@@ -27,7 +28,7 @@ pub fn since(incident: &SecretIncident, status: &SecretIncidentStatus, now: Date
     said.or(made).unwrap_or(scope::reported_at(incident) - KEPT).max(now - KEPT)
 }
 
-/// Begins a reading: from the start, or from the time up to which the last reading is complete.
+/// Begins a reading: from the start of the search, or from the time up to which the last reading is complete.
 pub fn begin(
     status: &mut SecretIncidentStatus,
     watched: &[Watched],
@@ -43,8 +44,8 @@ pub fn begin(
         audit.gaps.clear();
         (audit.events, audit.denied, audit.unattributed) = (0, 0, 0);
     }
-    // Callers that were found before keep their places in the lists, even if many other callers are found before them
-    // this time.
+    // Callers that an earlier reading found keep their places in the lists, even if this reading finds many other
+    // callers first.
     readers::recount(status, complete_until.is_none());
     reading.listed = listed(status);
     status.audit.get_or_insert_default().reading = Some(reading);
@@ -97,8 +98,8 @@ pub fn take(
     readers::sort(status);
 }
 
-/// Ends a reading. If an expected principal called from an address that no list names, a reading of the time before the
-/// search follows.
+/// Ends a reading of the search. If the lists do not decide about the address of an expected principal, a reading of
+/// the time before the search follows.
 fn complete(
     status: &mut SecretIncidentStatus,
     to: i64,
@@ -188,7 +189,7 @@ fn note(audit: &mut AuditStatus, gap: String) {
     }
 }
 
-/// Returns the time of the next reading, after a reading that is over. The pauses are short while something is being
+/// Returns the time of the next reading, after a reading that is over. The pauses are short while the incident is being
 /// contained, since people wait for it. Afterwards they grow for as long as no new caller is found.
 pub fn next_reading(
     audit: &mut AuditStatus,
@@ -203,7 +204,7 @@ pub fn next_reading(
     now + doubling(first, LONGEST_PAUSE.max(first), audit.quiet_readings.unwrap_or(0) + 1)
 }
 
-/// Time at which CloudTrail shows all events up to the containment.
+/// Time from which CloudTrail shows all events up to the containment; `None` if the incident is not contained.
 pub fn last_reading(status: &SecretIncidentStatus, delay: TimeDelta) -> Option<DateTime<Utc>> {
     let contained = status.contained_at.as_ref().map(from_kubernetes)?;
     Some(contained + delay + TimeDelta::seconds(1))

@@ -14,7 +14,8 @@ pub const CHANGES: [&str; 5] = [
     "LabelParameterVersion",
     "UnlabelParameterVersion",
 ];
-/// Event that KMS records for every value that is decrypted. It is queried last, since an account has many of them.
+/// Name of the event that KMS records for every value that is decrypted. These events are queried last, since an
+/// account has many of them.
 pub const DECRYPT: &str = "Decrypt";
 
 /// One call.
@@ -26,7 +27,8 @@ pub struct Call {
     pub at: DateTime<Utc>,
     /// Name of the operation, such as `GetParameter`.
     pub name: String,
-    /// ARN of the user, or of the role that a session belongs to.
+    /// ARN of the user, or of the role that a session belongs to. If the event has no ARN, another name of the caller,
+    /// such as the account's id.
     pub principal: String,
     /// Name of the session, chosen by the caller who assumed the role: for example a person of IAM Identity Center, or
     /// an instance's id.
@@ -46,7 +48,7 @@ pub struct Call {
 pub enum Answer {
     /// AWS executed the call: the event has no error code.
     Done,
-    /// The caller lacks the right. Every error that is not known to be of another kind counts as this.
+    /// The caller lacks the right. Every error code that is not known to have another meaning counts as this.
     Denied,
     /// The call failed for a reason other than rights, for example throttling or a missing parameter. Nobody was
     /// refused and nothing was read.

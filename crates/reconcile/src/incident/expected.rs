@@ -1,5 +1,5 @@
-//! Expected readers: the callers that people have listed, by any of the ARNs of a caller and by the address that it calls
-//! from. The functions are pure.
+//! Expected readers: the callers that people have listed by an ARN, by the address that they call from, or by both. The
+//! functions are pure.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use keyturn_api::secret_incident::AddressIs;
 
 use super::event::{Call, DECRYPT};
 
-/// Path of the roles that IAM Identity Center creates; the region follows it if that is not us-east-1.
+/// Path of the roles that IAM Identity Center creates. The name of the region follows the path, except in us-east-1.
 const SSO_PATH: &str = "aws-reserved/sso.amazonaws.com/";
 
 /// A caller and the address that it calls from.
@@ -32,19 +32,20 @@ impl<'a> From<&'a Call> for Caller<'a> {
     }
 }
 
-/// True when KMS reports a value that Parameter Store decrypted for somebody. False when somebody called KMS directly.
+/// True for a KMS event about a value that Parameter Store decrypted for somebody. False for other events, also if
+/// somebody called KMS directly.
 pub fn is_by_kms(call: &Call) -> bool {
     call.name == DECRYPT && call.address.parse::<IpAddr>().is_err()
 }
 
-/// Result of comparing a caller with the lists.
+/// Result of comparing a caller with the lists of expected readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expectation {
     /// No item fits the caller.
     Nobody,
-    /// An item lists the principal, but with networks that do not hold the address.
+    /// An item lists the principal, but with networks that do not contain the address.
     NotFromThere,
-    /// An item lists the principal, without networks or for a KMS event.
+    /// An item lists the principal, and its networks do not count: it has none, or the event is from KMS.
     Principal,
     /// An item lists the network without a principal, or the principal together with this network.
     FromThere,
@@ -56,7 +57,7 @@ impl Expectation {
         matches!(self, Self::Principal | Self::FromThere)
     }
 
-    /// Returns the result for the address, as far as the lists decide it.
+    /// Returns the result for the address; `None` if the lists do not decide it.
     pub fn address(self) -> Option<AddressIs> {
         match self {
             Self::NotFromThere => Some(AddressIs::NotListed),
@@ -66,7 +67,8 @@ impl Expectation {
     }
 }
 
-/// Returns the best result that any item gives for this caller.
+/// Returns the best result that any item gives for this caller. A result that expects the caller is better than the
+/// others.
 pub fn expectation<'a>(
     caller: Caller<'_>,
     expected: impl IntoIterator<Item = &'a ExpectedReader>,
@@ -128,7 +130,7 @@ fn names(caller: Caller<'_>) -> Vec<String> {
             names.push(iam(format!("user/{name}")));
             names.extend(session().map(|session| sts(format!("federated-user/{session}"))));
         }
-        // The event does not name the role that issued the session.
+        // The principal is the ARN of a session, since the event does not name the role that issued it.
         ("sts", "assumed-role") => {
             let role = path.split('/').next().unwrap_or(path);
             names.push(sts(format!("assumed-role/{role}")));

@@ -10,12 +10,12 @@ use super::scope;
 use crate::deploy::collection::{About, Collection};
 use crate::deploy::wish;
 
-/// Maximum age of the requested log lines, if neither the start of the suspicion nor the time of the suspected value is
-/// known.
+/// Length of the requested window before the report, if neither the start of the suspicion nor the time of the
+/// suspected value is known.
 const FURTHEST: TimeDelta = TimeDelta::days(90);
 
-/// Returns the start and end of the time in which somebody may have used the secret. `None` until that time is over: when
-/// the secret is contained, or when `revokeWithin` has passed.
+/// Returns the start and end of the time in which somebody may have used the secret. `None` until that time is over. It
+/// is over when the secret is contained, or when `revokeWithin` has passed.
 pub fn window(
     incident: &SecretIncident,
     secret: &str,
@@ -30,7 +30,8 @@ pub fn window(
     (since < until).then_some((since, until))
 }
 
-/// Returns the collections that this host has to do and that no incident has in its status yet, oldest incident first.
+/// Returns the collections that this host has to do, oldest incident first. A collection is left out if the status of
+/// its incident already has the lines of the whole window.
 pub fn wanted(
     host: &str,
     incidents: &[SecretIncident],
@@ -64,7 +65,8 @@ pub fn wanted(
     wanted
 }
 
-/// The next time at which an incident's `revokeWithin` ends while the incident is not contained.
+/// Returns the earliest future time at which `revokeWithin` ends, of the incidents that are not contained and that need
+/// log lines from this host.
 pub fn next_window(
     host: &str,
     incidents: &[SecretIncident],

@@ -56,15 +56,15 @@ impl Kind {
     }
 }
 
-/// Returns the position in the list of the caller of this call. A new caller is added if there is room.
+/// Returns the position of the call's caller in the list. A new caller is added if there is room.
 ///
 /// # Errors
 /// The kind of the caller, if the list has no room for another one of that kind.
 pub fn place(list: &mut Vec<Reader>, call: &Call, expected: &[ExpectedReader]) -> Result<usize, Kind> {
     let says = expectation(Caller::from(call), expected);
     let denied = call.answer == Answer::Denied;
-    // In a KMS event the caller is Parameter Store, without the reader's address. The event confirms a known reader, or
-    // adds an unknown one.
+    // A KMS event has the address of Parameter Store instead of the reader's. It confirms a reader in the list, or adds
+    // a new one.
     let is_same = |reader: &Reader| {
         let same = if is_by_kms(call) {
             may_be_session_of(reader, call)
@@ -86,7 +86,7 @@ pub fn place(list: &mut Vec<Reader>, call: &Call, expected: &[ExpectedReader]) -
     Ok(list.len() - 1)
 }
 
-/// A reader that has made no call yet.
+/// Returns a new entry for the caller of this call. Its calls are not counted yet.
 fn caller(call: &Call, says: Expectation) -> Reader {
     Reader {
         principal: call.principal.clone(),
@@ -107,7 +107,8 @@ fn caller(call: &Call, says: Expectation) -> Reader {
     }
 }
 
-/// True when the call may belong to one of the reader's sessions, as far as both are known.
+/// True when the call may belong to one of the reader's sessions. This includes calls without a session, and readers
+/// whose sessions are not all known.
 fn may_be_session_of(reader: &Reader, call: &Call) -> bool {
     let Some(session) = &call.session else { return true };
     let unknown = reader.sessions.is_empty() || reader.sessions.len() >= MAX_SESSIONS;
@@ -151,7 +152,8 @@ fn add_agent(reader: &mut Reader, call: &Call, recent: bool) {
     }
 }
 
-/// Adds a name to a list that does not have it yet. Returns true if the list is full.
+/// Adds a name to a list, unless the list has it already. Returns true if the name is left out because the list is
+/// full.
 fn is_cut(list: &mut Vec<String>, name: &str, most: usize) -> bool {
     let known = list.iter().any(|known| known == name);
     let full = list.len() >= most;
@@ -180,8 +182,8 @@ fn leave_out_calls(audit: &mut AuditStatus, kind: &str, calls: i64, recent: i64)
     not_shown.recent += recent;
 }
 
-/// Describes the calls of callers that are not listed, such as `120 refused reads by others, 3 expected reads by
-/// others`.
+/// Describes the calls of callers that are not listed, such as
+/// `120 refused reads by others, 3 expected reads by others`. `None` if there are none.
 pub fn left_out(audit: &AuditStatus) -> Option<String> {
     let mut said = Vec::new();
     for (changes, what) in [(false, "reads"), (true, "changes")] {
@@ -196,8 +198,8 @@ pub fn left_out(audit: &AuditStatus) -> Option<String> {
     (!said.is_empty()).then(|| said.join(", "))
 }
 
-/// Resets the numbers that the next reading counts again: all numbers, or those of recent calls. Nobody is removed from
-/// the lists.
+/// Resets the numbers that the next reading counts again: all numbers if `all` is true, otherwise only those of recent
+/// calls. Nobody is removed from the lists.
 pub fn recount(status: &mut SecretIncidentStatus, all: bool) {
     for reader in status.readers.iter_mut().chain(&mut status.tampering) {
         let (recent, by_others) =
@@ -226,7 +228,8 @@ pub fn sort(status: &mut SecretIncidentStatus) {
     }
 }
 
-/// Compares all listed callers again with these lists. A role is unexpected if one of its sessions is.
+/// Compares all listed callers again with the lists of expected readers. A role is unexpected if one of its sessions
+/// is.
 pub fn reconsider(status: &mut SecretIncidentStatus, expected: &[ExpectedReader]) {
     for reader in status.readers.iter_mut().chain(&mut status.tampering) {
         let by_kms = reader.calls.iter().all(|name| name == DECRYPT);
@@ -257,7 +260,7 @@ pub fn reconsider(status: &mut SecretIncidentStatus, expected: &[ExpectedReader]
     sort(status);
 }
 
-/// True when an address still has to be compared with the addresses from before the search.
+/// True when the address of this expected reader still has to be compared with the addresses from before the search.
 fn is_open(reader: &Reader) -> bool {
     let address = reader.address.parse::<std::net::IpAddr>();
     reader.expected && !reader.denied && reader.address_is.is_none() && address.is_ok()
@@ -268,7 +271,7 @@ pub fn address_is_open(readers: &[Reader]) -> bool {
     readers.iter().any(is_open)
 }
 
-/// Processes a call from before the search: the principal commonly uses the address of the call.
+/// Processes a call from the time before the search: its address counts as known for its principal.
 pub fn known_address(readers: &mut [Reader], call: &Call) {
     let same = |reader: &&mut Reader| {
         call.answer != Answer::Denied

@@ -11,7 +11,8 @@ use crate::parameter_store::records;
 
 /// Age of the oldest events that CloudTrail's LookupEvents returns.
 pub const KEPT: TimeDelta = TimeDelta::days(90);
-/// Time before the search in which the addresses of expected principals count as known.
+/// Length of the time before the search that is read for known addresses: an address that an expected principal used in
+/// this time counts as known.
 const BEFORE: TimeDelta = TimeDelta::days(7);
 const MAX_SEEN: usize = 500;
 
@@ -55,7 +56,8 @@ pub struct Query {
     pub to: DateTime<Utc>,
 }
 
-/// Returns every region and event name, in the order in which they are queried.
+/// Returns every region and event name, in the order in which they are queried. If `before` is true, these are only the
+/// events of reads.
 fn queries(watched: &[Watched], before: bool) -> Vec<String> {
     let mut regions: Vec<&str> = watched.iter().map(|w| w.region.as_str()).collect();
     regions.sort_unstable();
@@ -65,7 +67,8 @@ fn queries(watched: &[Watched], before: bool) -> Vec<String> {
     regions.iter().flat_map(|region| names().map(move |name| format!("{region} {name}"))).collect()
 }
 
-/// Starts a reading of this time span; `None` if no secret is watched. If `before` is true, it covers only reads.
+/// Starts a reading of this time span; `None` if no secret is watched. `before` marks a reading of the time before the
+/// search, which covers only calls that read values.
 pub fn start(
     watched: &[Watched],
     from: DateTime<Utc>,
@@ -77,15 +80,15 @@ pub fn start(
     Some(ReadingStatus { from, to, query, down_to: to, before, ..ReadingStatus::default() })
 }
 
-/// Starts a reading of the time before a search, for the addresses that were used then. `None` if CloudTrail keeps no
-/// events of that time any more.
+/// Starts a reading of the time before a search, for the addresses that were used then. `None` if no secret is watched,
+/// or if CloudTrail keeps no events of that time any more.
 pub fn before(watched: &[Watched], since: DateTime<Utc>, now: DateTime<Utc>) -> Option<ReadingStatus> {
     let from = (since - BEFORE).max(now - KEPT);
     let to = since - TimeDelta::seconds(1);
     (from < to).then(|| start(watched, from, to, true)).flatten()
 }
 
-/// Returns the present query of a reading.
+/// Returns the current query of a reading; `None` if its fields cannot be parsed.
 pub fn query(reading: &ReadingStatus) -> Option<Query> {
     let (region, event) = reading.query.split_once(' ')?;
     let at = |seconds| DateTime::from_timestamp(seconds, 0);

@@ -26,7 +26,7 @@ pub enum TrailError {
         /// Region of the query.
         region: String,
     },
-    /// keyturn's role lacks `cloudtrail:LookupEvents`. It is retried, but only a person can change that.
+    /// keyturn's role lacks `cloudtrail:LookupEvents`. The call is retried, but only a person can grant the right.
     #[error(
         "keyturn may not read CloudTrail in {region}: allow cloudtrail:LookupEvents to its role (docs/incidents.md); the \
          response itself does not need it"

@@ -61,8 +61,8 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// Returns the rates for an account that allows this many Puts per second. If the quota for Puts is raised, the
-    /// other rates are raised with it.
+    /// Returns the rates for an account that allows this many Puts per second. Above the default rate for Puts, the
+    /// other rates are raised by the same factor.
     pub fn for_puts(per_second: f64) -> Self {
         let base = Self::default();
         let factor = (per_second / base.put.per_second).max(1.0);
@@ -76,7 +76,8 @@ impl Rates {
     }
 }
 
-/// Urgency of a request: the highest goes first. Routine work is 0; the number of seconds overdue is a natural scale.
+/// Urgency of a request: the request with the highest number goes first. Routine work has 0. A suitable number for
+/// other work is the seconds by which it is overdue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Urgency(pub i64);
 
@@ -110,7 +111,8 @@ impl Budget {
         }
     }
 
-    /// Waits for this request's turn. Dropping the future leaves the queue without taking a token.
+    /// Waits until this request may be sent, and takes a token for it. If the future is dropped before, the request
+    /// leaves the queue and takes no token.
     pub async fn turn(&self, quota: Quota) {
         let bucket = match quota {
             Quota::Put => &self.put,
@@ -189,7 +191,7 @@ impl Queue {
     }
 }
 
-/// A place in a queue, given up when dropped.
+/// A place in a queue. Dropping the ticket gives up the place.
 struct Ticket<'a> {
     bucket: &'a Bucket,
     place: Place,
@@ -241,7 +243,7 @@ impl Tokens {
     }
 }
 
-/// Counts the requests sent, by operation and result; clones share the numbers.
+/// Counter of the requests to SSM that were sent, by operation and result. Clones share the numbers.
 #[derive(Clone, Debug, Default)]
 pub struct SsmCalls(Family<CallLabels, Counter>);
 

@@ -9,8 +9,8 @@
 //!
 //! Descriptions are free text that anyone may edit, and SSM keeps them when a Put omits them. So parsing is strict: a
 //! text counts as a stamp only if it is at the very end and is, character for character, what [`render`] would have
-//! written. A stamp that was cut off, edited or continued is the user's text. This module does not check that the stamp
-//! was made *for this version*: compare [`Stamp::version`] with the version's number.
+//! written. If a stamp was cut off or edited, or if text follows it, it counts as the user's text. This module does not
+//! check that the stamp was made *for this version*: compare [`Stamp::version`] with the version's number.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use keyturn_rotation::observed::Stamp;
@@ -24,7 +24,8 @@ const MARK: &str = "keyturn owner=";
 const LONGEST_OWNER: usize = 768;
 /// Number of hexadecimal digits of a tag.
 const TAG_DIGITS: usize = 32;
-/// Stands for `req` if no request asked for the rotation. So a stamp whose end was cut off never looks complete.
+/// Value of `req` if no request asked for the rotation. Since `req` is never left out, a stamp whose end was cut off
+/// never looks complete.
 const NO_REQUEST: &str = "-";
 
 /// Highest `RotationId` that a stamp may have: a number that Kubernetes and JSON can hold exactly, with room for further
@@ -36,9 +37,9 @@ const HIGHEST_ID: u64 = 1 << 53;
 pub struct Written<'a> {
     /// The user's text.
     pub text: &'a str,
-    /// keyturn's stamp, which anybody may have written: see [`super::seal`].
+    /// The stamp. Anybody may have written it: see [`super::seal`].
     pub stamp: Stamp,
-    /// The seal; stamps of early releases had none.
+    /// The seal; `None` for a stamp of an early release, which had none.
     pub seal: Option<WrittenSeal<'a>>,
 }
 
@@ -62,8 +63,7 @@ pub fn render(user_text: &str, stamp: &Stamp, seal: impl FnOnce(&str) -> String)
     if text.is_empty() { stamp } else { format!("{text} {stamp}") }
 }
 
-/// Parses a description. Returns the user's text and the stamp if a complete stamp ends the description. Accepts any
-/// text.
+/// Parses a description, which may be any text. Returns `None` unless a complete stamp is at its end.
 pub fn parse(description: &str) -> Option<Written<'_>> {
     let (before, text) = description.split_at(description.rfind(MARK)?);
     let user_text = if before.is_empty() { before } else { before.strip_suffix(' ')? };

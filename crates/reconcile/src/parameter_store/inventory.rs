@@ -2,8 +2,8 @@
 //! Thousands of secrets cost a handful of these calls a minute; a secret needs no calls of its own.
 //!
 //! A snapshot knows which paths it covers, so "does not exist" and "was not listed" are different answers. It holds
-//! metadata as of [`Inventory::taken_at`], and SSM's reads are eventually consistent. So a snapshot is enough to see that
-//! nothing has to be done, or that nobody has written since, and never enough to write a value.
+//! metadata as of [`Inventory::taken_at`], and SSM's reads are eventually consistent. So a snapshot is enough to see
+//! that nothing has to be done, or that nobody has written since. It is never enough to write a value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -33,7 +33,8 @@ pub struct Inventory {
     /// Paths that were listed later may be newer.
     pub taken_at: DateTime<Utc>,
     wanted: BTreeSet<String>,
-    /// Shared with the snapshots before and after this one: most of a listing does not change.
+    /// Latest version of each parameter. The entries are shared with the snapshots that [`Inventory::with`] makes from
+    /// this one.
     by_path: BTreeMap<Arc<str>, Arc<Version>>,
 }
 
@@ -44,7 +45,7 @@ pub enum Lookup<'a> {
     Present(&'a Version),
     /// The parameter does not exist, as far as the listing shows.
     Absent,
-    /// The snapshot does not cover the path; the next one will if the path is wanted.
+    /// The snapshot does not cover the path; a later one will if the path is wanted.
     NotCovered,
 }
 
@@ -54,12 +55,13 @@ impl Inventory {
         Self { taken_at: DateTime::UNIX_EPOCH, wanted: BTreeSet::new(), by_path: BTreeMap::new() }
     }
 
-    /// Makes a snapshot of a listing of `wanted` that was begun at this time.
+    /// Makes a snapshot of a listing of `wanted` that began at `taken_at`.
     pub fn new(taken_at: DateTime<Utc>, wanted: BTreeSet<String>, listed: Vec<Listed>) -> Self {
         Self { taken_at, wanted, by_path: listed.into_iter().map(entry).collect() }
     }
 
-    /// Merges a later listing, of the entries `asked`, into this snapshot.
+    /// Makes a snapshot that covers `wanted`: for the entries `asked` from a later listing, and for the others from
+    /// this snapshot.
     fn with(&self, wanted: BTreeSet<String>, asked: &BTreeSet<String>, listed: Vec<Listed>) -> Self {
         let kept = self.by_path.iter().filter(|(path, _)| !covers(asked, path) && covers(&wanted, path));
         let kept = kept.map(|(path, version)| (path.clone(), version.clone()));
@@ -73,14 +75,14 @@ impl Inventory {
         every.max(PAUSE_PER_PAGE * u32::try_from(pages).unwrap_or(u32::MAX))
     }
 
-    /// Returns the entries that are not covered.
+    /// Returns the wanted entries that this snapshot does not cover.
     fn uncovered<'a>(&'a self, wanted: &'a BTreeSet<String>) -> impl Iterator<Item = &'a String> {
         wanted.difference(&self.wanted).filter(|entry| !self.covers(entry))
     }
 
-    /// Returns the entries that the next listing has to request, given that this snapshot covers the others, and the
-    /// entries that are covered afterwards. It requests at most [`NEW_AT_ONCE`] new paths, together with all folders;
-    /// if no path is new, it requests nothing.
+    /// Prepares a listing of only the new paths. Returns the entries to request, and the entries that are covered
+    /// afterwards. At most [`NEW_AT_ONCE`] new paths are requested, together with all folders. If no path is new,
+    /// nothing is requested.
     fn next_part(&self, wanted: &BTreeSet<String>) -> (BTreeSet<String>, BTreeSet<String>) {
         let new: Vec<&String> = self.uncovered(wanted).filter(|entry| !entry.ends_with('/')).collect();
         let (now, later) = new.split_at(new.len().min(NEW_AT_ONCE));
@@ -168,7 +170,8 @@ struct Published {
     inventory: Arc<Inventory>,
     /// Number of the last refresh that ended, successful or not.
     ended: u64,
-    /// Error of the last refresh, if it failed; the inventory is then older.
+    /// Error of the last refresh that called SSM; `None` if it succeeded. After a failure the inventory of an earlier
+    /// refresh stays.
     error: Option<StoreError>,
 }
 
@@ -178,7 +181,7 @@ struct Shared {
     whole: AtomicBool,
     /// Number of the last refresh that has begun.
     begun: AtomicU64,
-    /// Number of the refresh that somebody waits for.
+    /// Highest number of a refresh that somebody waits for.
     asked: watch::Sender<u64>,
 }
 
@@ -195,7 +198,7 @@ impl Shared {
     }
 }
 
-/// Makes the poller of one region, and the view that all others share.
+/// Makes the poller of one region, and the view through which everybody else reads its snapshots.
 pub fn inventory(store: Arc<dyn ParameterStore>, every: Duration) -> (InventoryPoller, InventoryView) {
     let shared = Arc::new(Shared {
         wanted: Mutex::default(),
@@ -287,7 +290,7 @@ impl InventoryPoller {
     }
 }
 
-/// A view of one region's inventory. All clones see the same.
+/// A view of one region's inventory. All clones show the same snapshots.
 #[derive(Clone)]
 pub struct InventoryView {
     shared: Arc<Shared>,
@@ -313,19 +316,19 @@ impl InventoryView {
         self.published.borrow().inventory.clone()
     }
 
-    /// Returns the error of the latest refresh, if it failed.
+    /// Returns the error of the latest refresh that called SSM; `None` if it succeeded.
     pub fn error(&self) -> Option<StoreError> {
         self.published.borrow().error.clone()
     }
 
-    /// Waits for a whole snapshot that is begun after this call. Callers at the same time share one.
+    /// Waits for a listing of all wanted entries that begins after this call. Concurrent callers share one listing.
     pub async fn refresh_now(&self) -> Result<Arc<Inventory>, StoreError> {
         self.shared.whole.store(true, Ordering::SeqCst);
         let number = self.shared.ask();
         self.ended(number).await
     }
 
-    /// Returns the first snapshot, once it is there or its refresh has failed.
+    /// Waits until the first refresh has ended. Returns the latest snapshot, or [`InventoryView::error`].
     pub async fn first(&self) -> Result<Arc<Inventory>, StoreError> {
         self.ended(1).await
     }

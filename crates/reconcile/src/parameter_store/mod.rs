@@ -1,5 +1,5 @@
-//! AWS SSM Parameter Store: the port that reconcilers act through, the formats that are written there, and the request
-//! budget.
+//! AWS SSM Parameter Store: the trait through which reconcilers call it, the formats that keyturn writes there, and the
+//! request budget.
 
 pub mod budget;
 pub mod description;
@@ -36,7 +36,7 @@ pub struct FolderEntry {
 /// Everything that SSM keeps of one parameter, except the values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// Oldest first.
+    /// The versions, oldest first.
     pub versions: Vec<Version>,
     /// Rules that SSM applies to the next Put; `None` if the parameter is missing.
     pub shape: Option<Shape>,
@@ -103,12 +103,12 @@ pub trait ParameterStore: Send + Sync {
     /// has to follow. Empty if the parameter is missing. If the stamp of the latest version has the version's own
     /// number, it was made for the version's value.
     async fn kept(&self, path: &str) -> Result<Kept, StoreError>;
-    /// True when SSM certainly keeps these versions and no others: see [`are_the_same`]. For the latest version, which
-    /// keyturn has put itself, SSM may show a more exact time.
+    /// True when SSM certainly keeps these versions and no others: see [`are_the_same`]. The time of the latest version
+    /// is not compared: keyturn has put that version itself, and SSM may show a more exact time.
     async fn keeps(&self, path: &str, versions: &[&Version]) -> Result<bool, StoreError> {
         Ok(are_the_same(&self.kept(path).await?.versions, versions))
     }
-    /// Returns the versions alone.
+    /// Returns the versions of [`ParameterStore::kept`], without the rules for the next Put.
     async fn history(&self, path: &str) -> Result<Vec<Version>, StoreError> {
         Ok(self.kept(path).await?.versions)
     }
@@ -196,7 +196,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The path, or the paths, that the call was about.
+    /// Returns the path, or the paths, that the call was about.
     pub fn path(&self) -> &str {
         match self {
             StoreError::Throttled { path, .. }
@@ -208,7 +208,7 @@ impl StoreError {
         }
     }
 
-    /// Returns the trouble for a condition.
+    /// Returns the error as the trouble that a condition shows.
     pub fn trouble(&self) -> Trouble {
         let reason = match self {
             StoreError::Throttled { .. } => Reason::SSMThrottled,

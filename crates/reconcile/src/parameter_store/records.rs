@@ -1,9 +1,9 @@
 //! Records of running rotations, kept in SSM itself: one immutable SecureString `<staging>/<namespace>/<name>/<id>`
 //! per rotation, and beside it the abort marker `<id>.abort`, which is created at most once.
 //!
-//! A record holds the values that are about to be published, so that another controller can finish the rotation
-//! with the same values if this one dies. Everybody who may read below the staging path can read a record; no host
-//! and no person needs that right.
+//! A record holds the values that are about to be published, so that if one controller dies, another one can finish the
+//! rotation with the same values. Everybody who may read below the staging path can read a record; no host and no
+//! person needs that right.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -103,7 +103,7 @@ pub enum RecordError {
     Unreadable {
         /// Path of the parameter.
         path: String,
-        /// What is wrong with the content; it quotes nothing of it.
+        /// Problem of the content, in words that quote nothing of it.
         what: &'static str,
     },
     /// Another version of keyturn wrote the record.
@@ -200,8 +200,8 @@ impl<'de> Deserialize<'de> for ReadValue {
     }
 }
 
-/// Encodes a record as the value of its parameter. Call it before anything is done, since it also finds a record
-/// that is too large.
+/// Encodes a record as the value of its parameter. Call it before the rotation changes anything: it also detects a
+/// record that is too large.
 pub fn encode(record: &Record) -> Result<SecretValue, RecordError> {
     let written = Written {
         keyturn: FORMAT,

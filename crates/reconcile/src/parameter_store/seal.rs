@@ -6,9 +6,10 @@
 //! keyturn owner=… id=7 v=12 at=… req=- val=6d0f… mac=a91c…
 //! ```
 //!
-//! `val` authenticates the value, `mac` the path and everything before it: HMAC-SHA256, the first 128 bits in hex. A
-//! listing alone is enough to find a stamp that somebody has made up or altered. A copied stamp is found by its version
-//! number, and by its value if the value is read.
+//! `val` authenticates the value. `mac` authenticates the path and the text of the stamp before ` mac=`. Each is the
+//! first 128 bits of an HMAC-SHA256, in hex. To detect a stamp that somebody has made up or altered, a listing without
+//! values is enough. A stamp that was copied from another version is detected by its version number, and by its value
+//! if the value is read.
 //!
 //! The key is a SecureString below the staging path, created once. Stamps of earlier releases had no seal. They count
 //! if SSM accepted their version before it accepted the key, since nobody can forge SSM's times afterwards. Without its
@@ -41,11 +42,12 @@ pub struct Seal {
 pub struct Said {
     /// The user's own text.
     pub text: String,
-    /// The stamp, if it was made by this installation.
+    /// The stamp; `None` if there is none, or if this installation did not make it.
     pub stamp: Option<Stamp>,
-    /// The owner in a stamp that this installation did not make, or that somebody altered.
+    /// Owner named in a stamp that this installation did not make, or that somebody altered; `None` if there is no such
+    /// stamp.
     pub claim: Option<String>,
-    /// Tag of the value that the stamp was made for; `None` if the stamp has no seal.
+    /// Tag of the value that the stamp was made for; `None` if the stamp is missing, is a claim or has no seal.
     pub value: Option<String>,
 }
 
@@ -55,7 +57,7 @@ impl Said {
         Self { text: text.to_owned(), stamp: None, claim: None, value: None }
     }
 
-    /// Wraps a description with a stamp, which is ours or a claim.
+    /// Wraps a description with a stamp. If `is_ours` is false, the stamp is only a claim.
     pub fn stamped(written: Written<'_>, is_ours: bool) -> Self {
         let Written { text, stamp, seal } = written;
         let text = text.to_owned();
@@ -67,7 +69,7 @@ impl Said {
     }
 }
 
-/// Returns the path of the key.
+/// Returns the path of the parameter that holds the key.
 pub fn key_path(staging: &str) -> String {
     format!("{}/stamp-key", staging.trim_end_matches('/'))
 }

@@ -1,8 +1,9 @@
-//! Key pairs of R2, which Cloudflare issues: how a pair is put into the published texts, and read back from them: `value:
-//! "{accessKeyId}:{secretAccessKey}"`, or each part in a parameter of its own.
+//! Key pairs of R2, which Cloudflare issues. A pair is put into the published texts, and read back from them. A
+//! template has both parts, such as `value: "{accessKeyId}:{secretAccessKey}"`, or each part has a parameter of its
+//! own.
 //!
-//! Both parts consist of letters and digits only. So they need no encoding in a URL, and each ends at the first other
-//! character.
+//! Both parts consist of letters and digits only. So they need no encoding in a URL, and the first other character ends
+//! a part.
 
 use keyturn_api::managed_secret::ParameterSpec;
 use keyturn_api::source::cloudflare_r2::{ACCESS_KEY_ID, CloudflareR2Spec, SECRET_ACCESS_KEY};

@@ -64,7 +64,8 @@ pub enum GenerateError {
     /// The source of random bytes failed; a retry may succeed.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// A working source practically never leads to this error.
+    /// No password could be made in this many tries. With a working source of random bytes this practically never
+    /// happens.
     #[error("the source of random bytes repeats itself: {0} tries gave no password")]
     NotRandom(usize),
 }
@@ -97,7 +98,7 @@ pub(super) fn hexadecimal(count: usize, random: &mut dyn Random) -> Result<Secre
     }))
 }
 
-/// Checks a number of the spec, which the schema has checked before.
+/// Checks the range of a number in the spec. The API server should have rejected a number out of range.
 pub(super) fn in_range(
     source_name: &'static str,
     field: &'static str,

@@ -1,6 +1,6 @@
 //! Sources of values, one module for each: how a source generates values, how they are published and read back, and its
-//! messages for people. The spec of a source is in `keyturn_api::source`, and the code that uses its target is in the
-//! controller.
+//! messages for people. The spec of a source is in `keyturn_api::source`. The code that calls its target (the system
+//! that has to accept the values) is in the controller.
 //!
 //! A source makes random values, or logins that another system has to accept. There are two kinds of logins: those that
 //! keyturn generates and installs in the other system, and those that the other system issues.
@@ -25,7 +25,7 @@ use keyturn_secret_value::SecretValue;
 
 use crate::target::Login;
 
-/// A source, as the reconcilers use it.
+/// A source of values: the code of one field of `spec.generate`.
 pub trait ValueSource: Sync {
     /// Generates a new value.
     ///
@@ -33,20 +33,21 @@ pub trait ValueSource: Sync {
     /// above 0; with `None` no previous value is kept.
     ///
     /// # Errors
-    /// The spec is one that the API server should have refused, the random bytes fail, or another system issues the
-    /// values of this source.
+    /// The spec has a value that the API server should have rejected, no random bytes can be read, or another system
+    /// issues the values of this source.
     fn draw(
         &self,
         previous: Option<&SecretValue>,
         random: &mut dyn Random,
     ) -> Result<SecretValue, GenerateError>;
 
-    /// Returns the number of previous values that a new one is published with.
+    /// Returns the maximum number of previous values that are published together with a new one.
     fn keeps(&self) -> usize {
         0
     }
 
-    /// Returns the longest username with which a value may be published.
+    /// Returns the longest username with which a generated value may be published; `None` if generated values have no
+    /// username.
     fn longest_username(&self) -> Option<&str> {
         None
     }
@@ -69,7 +70,7 @@ pub trait ValueSource: Sync {
 
 /// A source whose values are logins of another system.
 pub trait LoginSource: Sync {
-    /// Returns who makes the logins: keyturn or the other system.
+    /// Returns the kind of the logins: installed by keyturn, or issued by the other system.
     fn kind(&self) -> Kind<'_>;
 
     /// Reads the login that is published. `None` if the texts hold no login of this source.
@@ -93,7 +94,7 @@ pub enum Kind<'a> {
 
 /// A source of logins that keyturn generates and installs in another system.
 pub trait InstalledSource: Sync {
-    /// Returns how a rotation replaces the login.
+    /// Returns the way in which a rotation replaces the login.
     fn strategy(&self) -> Strategy;
 
     /// Returns the usernames whose passwords are changed.
@@ -115,7 +116,8 @@ pub trait InstalledSource: Sync {
     /// True if only the login itself can change its password, since there is no administrator.
     fn changes_itself(&self) -> bool;
 
-    /// Returns the username from which the others are created, and if keyturn creates them itself.
+    /// Returns the username from which the others are created, and whether keyturn creates them; `None` if the spec
+    /// does not ask for it.
     fn bootstrap(&self) -> Option<Bootstrap<'_>> {
         None
     }
@@ -126,11 +128,11 @@ pub trait InstalledSource: Sync {
 pub struct Turn {
     /// Username of the new login.
     pub username: String,
-    /// Username of the login that is in use.
+    /// Username of the login that is in use; `None` if none is known.
     pub replaces: Option<String>,
 }
 
-/// The creation of usernames from one that is in use.
+/// The creation of new usernames from a single one that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bootstrap<'a> {
     /// The username that is in use.
@@ -142,7 +144,7 @@ pub struct Bootstrap<'a> {
 /// An account of another system, which has one password.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Account {
-    /// The server, identified by the route to it. The text differs from the text of a server of any other source.
+    /// Text that identifies the server by the route to it. Servers of two different sources never have the same text.
     pub server: String,
     /// Name of the account.
     pub name: String,
@@ -195,7 +197,7 @@ pub fn login(generate: &GenerateSpec) -> Option<&dyn LoginSource> {
     named(generate).find_map(ValueSource::login)
 }
 
-/// Returns the source of logins that keyturn generates and installs in another system.
+/// Returns the source of logins that a spec names, if keyturn generates and installs them; otherwise `None`.
 pub fn installed(generate: &GenerateSpec) -> Option<&dyn InstalledSource> {
     match login(generate)?.kind() {
         Kind::Installed(source) => Some(source),
@@ -203,7 +205,7 @@ pub fn installed(generate: &GenerateSpec) -> Option<&dyn InstalledSource> {
     }
 }
 
-/// Returns the source of logins that another system issues.
+/// Returns the source of logins that a spec names, if another system issues them; otherwise `None`.
 pub fn issued(generate: &GenerateSpec) -> Option<&dyn IssuedSource> {
     match login(generate)?.kind() {
         Kind::Installed(_) => None,
@@ -211,7 +213,7 @@ pub fn issued(generate: &GenerateSpec) -> Option<&dyn IssuedSource> {
     }
 }
 
-/// Returns how a rotation replaces the login; `None` if no other system has to accept the value.
+/// Returns the way in which a rotation replaces the login; `None` if no other system has to accept the value.
 pub fn strategy(generate: &GenerateSpec) -> Option<Strategy> {
     Some(match login(generate)?.kind() {
         Kind::Installed(source) => source.strategy(),

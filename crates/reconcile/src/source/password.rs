@@ -3,7 +3,7 @@
 //! Every password holds at least one lower case letter, one upper case letter, one digit and, if symbols are given, one
 //! of those: many systems reject other passwords. Whole passwords are generated until one qualifies, so all qualifying
 //! passwords are equally likely. With the minimum length of 16 and a single symbol this takes five tries on average,
-//! and costs less than three bits of the 95 there are.
+//! and the password loses less than three of its 95 bits of entropy.
 
 use keyturn_api::source::random::PasswordSpec;
 use keyturn_secret_value::SecretValue;

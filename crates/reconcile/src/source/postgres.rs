@@ -104,15 +104,15 @@ impl InstalledSource for PostgresSpec {
     }
 }
 
-/// Lists the usernames that may be published: the roles of the source, and the role that a bootstrap starts from.
+/// Lists the usernames that may be published: the roles of the source, and the role from which they are created.
 fn publishable(spec: &PostgresSpec) -> Vec<&str> {
     spec.roles().into_iter().chain(spec.bootstrap_from()).collect()
 }
 
-/// Returns the username that is in use. That is the published one, unless it cannot log in and the other role of the
-/// pair can: then somebody has restored the version of an earlier rotation, which hosts no longer use. Only the server
-/// can show that. So if somebody has written the parameter and the server does not show its roles, the server's problem
-/// is returned.
+/// Returns the username that is in use; `None` if none is published. Normally it is the published one. It is the other
+/// role of the pair if only that one can log in: then somebody has restored the version of an earlier rotation, which
+/// hosts no longer use. Only the server can show that. So if somebody else has written the parameter and the server
+/// does not show its roles, the server's problem is returned.
 fn in_use(
     spec: &PostgresSpec,
     published: Option<String>,
@@ -132,7 +132,8 @@ fn in_use(
     Ok(Some(other.unwrap_or(published).clone()))
 }
 
-/// Identifies a server by the route to it. A DockerHost of the same name in another namespace is another host.
+/// Returns a text that identifies a server by the route to it. A DockerHost of the same name in another namespace is
+/// another host.
 fn server(spec: &PostgresSpec, namespace: &str) -> String {
     let host = spec.host.as_deref().unwrap_or_default();
     let through = spec.via.as_ref().map(|via| format!(" through {namespace}/{}", via.docker_host));
