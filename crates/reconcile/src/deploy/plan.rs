@@ -22,7 +22,8 @@ use super::collection::Collection;
 use super::revision::revision;
 use super::wish::{Arrival, Wish};
 
-/// Maximum delay of a deployment by secrets that are published one after another, as a multiple of [`Input::coalesce`].
+/// Maximum time, as a multiple of [`Input::coalesce`], for which a deployment waits for secrets that are published one
+/// after another, or for another host to start first.
 const LONGEST_WAIT: i32 = 4;
 
 /// Maximum number of log collections in the status of a host; the schema allows no more.

@@ -216,8 +216,8 @@ pub fn recount(status: &mut SecretIncidentStatus, all: bool) {
     }
 }
 
-/// Sorts unexpected callers first, refused ones after the others, and expected ones at a new address before those at a
-/// known address.
+/// Sorts unexpected callers before expected ones, then refused callers after the others, then callers at a new address
+/// before the others.
 pub fn sort(status: &mut SecretIncidentStatus) {
     fn order(reader: &Reader) -> (bool, bool, bool, &str, &str) {
         let usual = reader.address_is != Some(AddressIs::New);

@@ -126,7 +126,8 @@ pub fn next(mut reading: ReadingStatus, watched: &[Watched]) -> Option<ReadingSt
     Some(reading)
 }
 
-/// Returns the names of the secrets that a call is about.
+/// Returns the names of the secrets that a call is about. A read of the records of a secret's rotations is about the
+/// secret, too.
 pub fn concerned<'a>(call: &Call, watched: &'a [Watched]) -> Vec<&'a str> {
     let changes = CHANGES.contains(&call.name.as_str());
     let touches = |w: &Watched| w.folder.as_ref().is_some_and(|folder| call.about.touches(folder));
